@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -114,15 +116,31 @@ def test_a_step_whose_process_is_killed_each_time_fails_with_its_pairs_and_the_s
 
 def stopped(its: Worker, home: Path) -> list[int]:
     """The processes that do steps, stopped while none of them keeps SQLite from being read and written."""
-    for _ in range(20):
+    for _ in range(50):
         hung = its.children
         for child in hung:
             os.kill(child, signal.SIGSTOP)
-        if not (said := shell(home, "status", "--json")).code:
+        if not (locked := [path for path in databases(home) if is_locked(path)]):
             return hung
         for child in hung:
             os.kill(child, signal.SIGCONT)
-    raise AssertionError(f"{said.out}\n{said.err}")
+    raise AssertionError(f"at each of 50 moments a process was writing, at last to {locked}")
+
+
+def databases(home: Path) -> list[Path]:
+    """The SQLite databases of a home: the catalog and Dagster's."""
+    return [path for pattern in ("*.sqlite", "*.db") for path in home.rglob(pattern)]
+
+
+def is_locked(database: Path) -> bool:
+    """Whether another process keeps a SQLite database from being written."""
+    with closing(sqlite3.connect(database, timeout=0)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.rollback()
+    return False
 
 
 def test_a_run_with_a_worker_that_hangs_is_seen_and_stopped_and_the_same_command_goes_on(
