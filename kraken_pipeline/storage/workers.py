@@ -45,6 +45,13 @@ class Workers:
         self._open_stores = open_stores
         self._pool: ProcessPoolExecutor | None = None
 
+    @property
+    def can_start(self) -> bool:
+        """Whether this process may start others: Celery forbids it to the processes of its workers."""
+        import multiprocessing  # noqa: PLC0415 - as below
+
+        return not multiprocessing.current_process().daemon
+
     def taking_on(self, work: Callable[[Stores, Group], Result]) -> Callable[[Group], Future[Result]]:
         """Return a function that has a worker process work on a group.
 

@@ -36,14 +36,15 @@ def side_by_side(
         stores: The stores of this process.
         work: Processes one group; it has to be picklable, as have the groups and the results.
         groups: The groups, in the order in which they are begun.
-        processes: The greatest number of processes, at least 1. With one, nothing is started.
+        processes: The greatest number of processes, at least 1. With one, nothing is started, nor where this process
+            may start none.
 
     Raises:
         StoreError: A process was killed.
         Exception: The error of a group. Groups that were begun are finished first; the others are left.
     """
     count = min(processes, len(groups))
-    if count < 2:
+    if count < 2 or not stores.workers.can_start:
         for group in groups:
             yield work(stores, group)
         return

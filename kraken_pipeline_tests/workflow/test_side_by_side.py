@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import closing
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,19 @@ def test_one_group_or_one_process_starts_nothing(stores: Stores) -> None:
     assert {pid for pid, _, _ in side_by_side(stores, here, [[1]], 4)} == {os.getpid()}
     assert {pid for pid, _, _ in side_by_side(stores, here, [[1], [2]], 1)} == {os.getpid()}
     assert list(side_by_side(stores, here, [], 4)) == []
+
+
+def of_daemon(home: str) -> tuple[int, list[tuple[int, str, int]]]:
+    with opened(settings_of(Path(home), kraken_workers=2)) as stores:
+        return os.getpid(), list(side_by_side(stores, here, [[number] for number in range(4)], 2))
+
+
+def test_a_process_that_may_start_none_works_alone(home: Path) -> None:
+    """As the processes of Celery's workers, which do the steps of runs."""
+    with get_context("forkserver").Pool(1) as pool:
+        daemon, results = pool.apply(of_daemon, (str(home),))
+    assert {pid for pid, _, _ in results} == {daemon}
+    assert [total for *_, total in results] == [0, 1, 2, 3]
 
 
 def test_an_error_of_a_group_arrives_as_it_was_raised_and_ends_the_work(stores: Stores) -> None:
