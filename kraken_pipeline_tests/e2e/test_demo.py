@@ -18,7 +18,7 @@ from kraken_pipeline_tests.support.exchanges import stop_clock
 from kraken_pipeline_tests.support.shell import ended, shell, start
 
 pytestmark = pytest.mark.slow
-PROGRAM = re.compile(r"(^|[/:] ?)kraken-pipeline \w")
+PROGRAM = re.compile(r"(^|[/:&] ?)kraken-pipeline \w")
 
 
 def test_the_demo_plans_ingests_and_reports_a_small_world_and_says_what_to_look_at_next(

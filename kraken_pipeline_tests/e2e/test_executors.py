@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from kraken_pipeline_tests.support.homes import settings_of
 from kraken_pipeline_tests.support.ingests import COMMAND, MEMBERS, assert_same, home_beside, state
 from kraken_pipeline_tests.support.processes import Running
 from kraken_pipeline_tests.support.shell import TIMEOUT, ended, shell, start
+from kraken_pipeline_tests.support.workers import children
 
 pytestmark = [pytest.mark.slow, pytest.mark.process]
 
@@ -41,12 +41,8 @@ def begun(home: Path, variables: Mapping[str, str] = PROCESSES, options: Sequenc
 
 
 def step_processes(driver: int) -> list[int]:
-    """The processes of the steps of a run, each of which the driver has spawned."""
-    listed = subprocess.run(
-        ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(driver)], check=False, capture_output=True, text=True
-    )
-    found = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
-    return [int(pid) for pid, command in found if "spawn_main" in command]
+    """The processes of the steps of a run, which the server forks that the driver has started."""
+    return [step for child in children(driver) for step in children(child)]
 
 
 def steps(home: Path) -> set[str]:
@@ -113,7 +109,7 @@ def test_a_run_of_which_a_process_is_killed_is_completed_by_the_same_command(
     assert "SUCCESS" not in said.out
     if who == "a step":
         assert PROCESS_KILLED in " ".join(said.out.split())
-    again = shell(home, *COMMAND, **PROCESSES)
+    again = ended(start(home, *COMMAND, **PROCESSES))
     assert "SUCCESS" in again.out, f"{again.out}\n{again.err}"
     assert_same(state(home), undisturbed)
     deadline = time.monotonic() + TIMEOUT

@@ -67,7 +67,7 @@ def test_groups_in_processes_of_their_own_leave_what_one_process_leaves(
         home = copy_of(ingested, f"{command[0]} {name}")
         if command is REPAIR:
             damage(home)
-        said = shell(home, *command, **variables)
+        said = ended(start(home, *command, **variables))
         lines = [line for line in said.out.splitlines() if "candles" not in line and " in " not in line]
         found.append((said.code, lines, proven(home)))
     monkeypatch.setenv("KRAKEN_DAGSTER_STORAGE", str(home / "dagster"))
@@ -94,7 +94,7 @@ def test_a_run_whose_group_is_killed_is_completed_by_the_same_command(
     said = ended(process)
     assert said.code != 0
     assert PROCESS_KILLED in " ".join((said.out + said.err).split())
-    again = shell(home, *command, **PROCESSES)
+    again = ended(start(home, *command, **PROCESSES))
     whole = copy_of(ingested, f"{command[0]} whole")
     if command is REPAIR:
         damage(whole)
@@ -113,7 +113,7 @@ def test_groups_make_the_requests_of_a_run_while_its_driver_holds_the_only_slot(
     for name, variables in (("alone", {}), ("in groups", {**PROCESSES, "KRAKEN_PARALLEL_RUNS": "1"})):
         home = copied(first, tmp_path / name)
         with DemoExchange(SUMMER, clock=FixedClock(NOW)) as exchange:
-            said = shell(home, *command, **variables, KRAKEN_API_URL=exchange.url)
+            said = ended(start(home, *command, **variables, KRAKEN_API_URL=exchange.url))
             requests = [request for request in asked(exchange) if request != "SystemStatus"]
         assert said.code == 0, said.err
         outcome = said.json["outcome"]

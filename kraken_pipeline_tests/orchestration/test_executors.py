@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -50,3 +52,13 @@ def test_the_digest_of_the_code_changes_with_any_module(tmp_path: Path, monkeypa
     found.add(executors.code_digest())
     executors.code_digest.cache_clear()
     assert len(found) == 3
+
+
+@pytest.mark.process
+def test_what_is_loaded_before_steps_are_forked_starts_no_thread() -> None:
+    loads = "".join(f"import {module}\n" for module in executors.LOADED_BEFORE_FORK)
+    counts = "print(len(os.listdir('/proc/self/task')), 'polars' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", f"import os, sys\n{loads}{counts}"], check=True, capture_output=True, text=True
+    )
+    assert said.stdout == "1 False\n"
