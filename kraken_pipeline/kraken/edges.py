@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import groupby, islice
 from typing import IO
 
 from kraken_pipeline.errors import UnreadableArchive
@@ -66,25 +68,29 @@ def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
         return max((last for last in lasts if last is not None), default=None)
 
 
-def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
+def release_end(
+    files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None, *, threads: int = 1
+) -> int | None:
     """Return the actual end of a release: the end of the latest candle among its members of the finest interval.
 
     A release that was cut at 23:00 is cut at all intervals alike. The largest members are read first, because an
-    active pair usually reaches the nominal end, and then nothing more needs to be read. If no member of the finest
-    interval can be read, the release ends with the start of the latest candle of the next coarser one.
+    active pair usually reaches the nominal end, and then nothing more needs to be read. Of a release whose name states
+    no end, all members of the finest interval are unpacked. If none of them can be read, the release ends with the
+    start of the latest candle of the next coarser interval.
 
     Args:
         files: The release's members.
         reader: Opens them.
         now: The current time; times are seconds since the epoch.
         nominal: The end that the release's name states; None if it states none.
+        threads: The number of members that are read at the same time.
 
     Returns:
         The end, not later than the nominal one; None if no member has a time that can be read.
     """
     members = sorted(files, key=lambda file: (file.interval, -file.size))
     for interval, some in groupby(members, key=lambda file: file.interval):
-        if (latest := _latest(some, reader, now, nominal)) is not None:
+        if (latest := _latest(some, reader, now, nominal, threads)) is not None:
             # The release ends with a candle of the finest interval. A coarser candle may have been cut short by the
             # end of the release, so only its start counts.
             end = latest + (interval.seconds if interval is members[0].interval else 0)
@@ -92,19 +98,28 @@ def release_end(files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, n
     return None
 
 
-def _latest(members: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None) -> int | None:
+def _latest(
+    members: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None, threads: int
+) -> int | None:
     """Return the start of the latest candle of some members of one interval; None if none can be read."""
     latest: int | None = None
-    for member in members:
-        if nominal is not None and latest is not None and latest + member.interval.seconds >= nominal:
-            break
-        try:
-            last = last_time(member, reader, now)
-        except (UnreadableArchive, OSError, EOFError, ValueError):
-            continue  # reading it later fails again, and is recorded then
-        if last is not None:
-            latest = max(latest or 0, member.interval.floor(last))
+    waiting = iter(members)
+    with ThreadPoolExecutor(threads) as pool:
+        while some := list(islice(waiting, threads)):
+            starts = pool.map(partial(_last_start, reader=reader, now=now), some)
+            latest = max((start for start in (latest, *starts) if start is not None), default=None)
+            if nominal is not None and latest is not None and latest + some[0].interval.seconds >= nominal:
+                break
     return latest
+
+
+def _last_start(member: ArchiveFile, *, reader: ArchiveReader, now: int) -> int | None:
+    """Return the start of the last candle of a member; None if there is none, or it cannot be read."""
+    try:
+        last = last_time(member, reader, now)
+    except (UnreadableArchive, OSError, EOFError, ValueError):
+        return None  # reading it later fails again, and is recorded then
+    return None if last is None else member.interval.floor(last)
 
 
 def _places(file: ArchiveFile, dialect: Dialect) -> _Places:

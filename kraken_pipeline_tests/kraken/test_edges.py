@@ -69,7 +69,10 @@ def test_the_time_stands_where_a_header_says_so(tmp_path: Path) -> None:
 def end_of(folder: Path, members: dict[str, str], nominal: int | None) -> int | None:
     write_zip(folder / "Kraken_OHLCVT_Q1_2024.zip", members)
     with ArchiveReader() as reader:
-        return release_end(discover([folder]).files, reader, NOW, nominal)
+        files = discover([folder]).files
+        alone, together = (release_end(files, reader, NOW, nominal, threads=threads) for threads in (1, 3))
+    assert alone == together
+    return alone
 
 
 def test_a_release_ends_with_the_latest_candle_of_its_finest_interval(tmp_path: Path) -> None:

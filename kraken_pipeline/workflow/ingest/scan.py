@@ -232,7 +232,7 @@ def examine(
     with stores.catalog.read() as connection:
         known = file_records.container_by_digest(connection, sha256)
     if known is None or known.name != container.name:
-        known = _examined(container, sha256, members, reader, now)
+        known = _examined(container, sha256, members, reader, now, threads=stores.settings.kraken_workers)
     if container.seen != identity_of(*container.parts):
         raise SourceChanged("it was changed during the scan; the next run scans it again")
     if remember:
@@ -242,7 +242,7 @@ def examine(
 
 
 def _examined(
-    container: Container, sha256: str, members: Sequence[ArchiveFile], reader: ArchiveReader, now: int
+    container: Container, sha256: str, members: Sequence[ArchiveFile], reader: ArchiveReader, now: int, *, threads: int
 ) -> ContainerRecord:
     release = container.release
     series = tuple(sorted({f"{file.pair.name}_{file.interval.value}" for file in members}))
@@ -254,7 +254,7 @@ def _examined(
         starts, ends = (start, manifest.coverage.start), (end, manifest.coverage.end)
         start = max(start for start in starts if start is not None)
         end = min((end for end in ends if end is not None), default=None)
-    end = release_end(members, reader, now, end)
+    end = release_end(members, reader, now, end, threads=threads)
     if end is None or end <= start:
         raise UnreadableArchive("no candle in it is in the time of its name; check the name")
     quarter = str(release.quarter) if release.quarter else None
