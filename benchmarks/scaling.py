@@ -77,7 +77,7 @@ class Steps:
         first: That of the first step, which finds the files and deals them out.
         groups: That of each group.
         last: That of the last step.
-        driver: That of the process that drives the run.
+        driver: That of the process that drives the run, and of the server that its steps are forked from.
         walls: The time of each step by the clock: the first, all groups together, the last.
         peak_mib: The most memory of a process of each of the three.
         phases: The time of each phase of the last step by the clock, in seconds.
@@ -354,13 +354,13 @@ def _watched_steps(process: subprocess.Popen[bytes]) -> Steps:
     driver = 0.0
     while process.poll() is None:
         now = time.perf_counter()
-        driver = sum(_ticks(process.pid)) / _TICKS
-        for child in _children(process.pid):
-            if _is_step(child):
-                cpu = _tree_cpu(child)
-                known = seen.setdefault(child, _Seen(now, now, cpu, 0.0))
-                known.ended, known.cpu = now, max(known.cpu, cpu)
-                known.peak_mib = max(known.peak_mib, _peak_mib(child))
+        of_driver = _children(process.pid)
+        driver = sum(sum(_ticks(pid)) for pid in (process.pid, *of_driver)) / _TICKS
+        for step in (step for server in of_driver for step in _children(server)):
+            cpu = _tree_cpu(step)
+            known = seen.setdefault(step, _Seen(now, now, cpu, 0.0))
+            known.ended, known.cpu = now, max(known.cpu, cpu)
+            known.peak_mib = max(known.peak_mib, _peak_mib(step))
         time.sleep(_POLL_SECONDS)
     first, *groups, last = sorted(seen.values(), key=lambda step: step.began)
     return Steps(
@@ -375,13 +375,6 @@ def _watched_steps(process: subprocess.Popen[bytes]) -> Steps:
         ),
         (first.peak_mib, max(step.peak_mib for step in groups), last.peak_mib),
     )
-
-
-def _is_step(pid: int) -> bool:
-    try:
-        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def _tree_cpu(pid: int) -> float:

@@ -91,12 +91,12 @@ ARCHIVES = (
 """That of `benchmarks.whole`, and Kraken's complete one, whose rows are an estimate. Of the 24,056 members every other
 one is litter. The largest pair has at most every minute from October 2013 to 2022, at eight intervals."""
 MEASURED = Costs(
-    start=2.9,
-    of_first=0.0004,
-    of_file=0.0109,
-    of_row=7.9e-7,
-    of_last_file=0.00086,
-    of_last_row=6.9e-8,
+    start=1.3,
+    of_first=0.0005,
+    of_file=0.0099,
+    of_row=7.2e-7,
+    of_last_file=0.00068,
+    of_last_row=5.5e-8,
     of_server=0.0035,
     of_lock=0.0005,
 )

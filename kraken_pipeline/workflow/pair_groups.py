@@ -17,7 +17,7 @@ GROUP_CANDLES = 2_000_000
 GROUP_PAIRS = 16
 """The greatest group that one process works on before it gets the next, unless one pair has more candles."""
 LEAST_SECONDS = 1.0
-"""The least work of a group that is a step of its own, whose process takes three seconds or more to start."""
+"""The least work of a group that is a step of its own, whose process takes more than a second to start."""
 STEPS_OF_WORKER = 4
 """The number of steps that each process has: as few as let all processes end at about the same time."""
 

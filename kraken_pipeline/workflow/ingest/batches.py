@@ -21,7 +21,7 @@ GROUP_FILES = 256
 """The most files of a group, unless one pair has more."""
 
 _STEPS_OF_WORKER = 4
-"""The number of steps that each process has: the process of a step takes three seconds to start."""
+"""The number of steps that each process has: the process of a step takes more than a second to start."""
 
 Outcomes = dict[str, FileOutcome]
 """The outcome of each file, by location."""
