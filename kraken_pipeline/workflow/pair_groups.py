@@ -15,7 +15,8 @@ LARGE_CANDLES = 3_000_000
 """The number of candles from which on several processes share the work: with fewer, it takes two seconds or less."""
 GROUP_CANDLES = 2_000_000
 GROUP_PAIRS = 16
-"""The greatest group that one process works on before it gets the next, unless one pair has more candles."""
+"""The greatest group, unless one pair has more candles. What the catalog says of its pairs is read together, and what
+is found of them recorded together; progress is reported after each group."""
 LEAST_SECONDS = 1.0
 """The least work of a group that is a step of its own, whose process takes more than a second to start."""
 STEPS_OF_WORKER = 4
@@ -23,17 +24,11 @@ STEPS_OF_WORKER = 4
 
 
 def pair_groups(stores: Stores, pairs: Collection[str]) -> tuple[list[list[str]], int]:
-    """Return pairs in groups, the largest first, and the number of processes to work on them.
-
-    With one process, every pair is a group of its own, so that progress is reported after each pair.
-    """
+    """Return pairs in groups, the largest first, and the number of processes to work on them."""
     candles = dict.fromkeys(sorted(pairs), 0)
     with stores.catalog.read() as connection:
         for series, extent in evidence_records.extents(connection, sorted(pairs)).items():
             candles[series.pair] += extent.candles
-    processes = stores.settings.kraken_workers
-    if processes == 1 or sum(candles.values()) < LARGE_CANDLES:
-        return [[pair] for pair in candles], 1
     groups: list[list[str]] = []
     size = 0
     for pair in sorted(candles, key=lambda pair: -candles[pair]):
@@ -42,7 +37,7 @@ def pair_groups(stores: Stores, pairs: Collection[str]) -> tuple[list[list[str]]
             size = 0
         groups[-1].append(pair)
         size += candles[pair]
-    return groups, processes
+    return groups, stores.settings.kraken_workers if sum(candles.values()) >= LARGE_CANDLES else 1
 
 
 def step_groups(costs_of: Mapping[str, float], workers: int) -> list[list[str]]:

@@ -24,6 +24,7 @@ from kraken_pipeline.storage.records import evidence_records, proof_records, pub
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
 from kraken_pipeline.storage.records.publications import Publication
 from kraken_pipeline.storage.stores import Stores, opened
+from kraken_pipeline.workflow import pair_groups
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import reconcile, suspicion
 from kraken_pipeline.workflow.reconcile.reconcile import has_changes, mark_everything, reconcile_changes
@@ -234,17 +235,18 @@ def test_a_run_that_dies_at_its_second_pair_leaves_that_pair_and_the_search_to_t
     for pair in (PAIR, "ADAEUR"):
         files = archive(tmp_path / pair, H4, D1, pair=pair)
         run(stores, files, resampling=False, run_id=f"run-{pair}")
-    real = reconcile._reconcile_pair
+    real = reconcile._reconcile_together
     compared: list[str] = []
 
-    def dying(its: Stores, name: str, now: int) -> object:
+    def dying(its: Stores, pairs: Sequence[str], now: int) -> object:
         if compared:
             raise KeyboardInterrupt
-        compared.append(name)
-        return real(its, name, now)
+        compared.extend(pairs)
+        return real(its, pairs, now)
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconcile, "_reconcile_pair", dying)
+        patched.setattr(reconcile, "_reconcile_together", dying)
+        patched.setattr(pair_groups, "GROUP_PAIRS", 1)
         with pytest.raises(KeyboardInterrupt):
             reconcile_changes(stores, [PAIR, "ADAEUR"], RunContext("by hand", NOW))
     with stores.catalog.read() as connection:
@@ -268,15 +270,15 @@ def test_a_pair_that_another_run_has_compared_meanwhile_is_not_compared_again(
     stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(stores, archive(tmp_path, H4, D1), resampling=False)
-    real = reconcile._reconcile_pair
+    real = reconcile._reconcile_together
 
-    def second(its: Stores, name: str, now: int) -> object:
-        real(its, name, now)
+    def second(its: Stores, pairs: Sequence[str], now: int) -> object:
+        real(its, pairs, now)
         monkeypatch.setattr(stores.lake, "read", None)  # whoever compares reads
-        return real(its, name, now)
+        return real(its, pairs, now)
 
     with monkeypatch.context() as patched:
-        patched.setattr(reconcile, "_reconcile_pair", second)
+        patched.setattr(reconcile, "_reconcile_together", second)
         patched.setattr(suspicion, "look", lambda *_: 0)
         assert reconcile_changes(stores, [PAIR], RunContext("by hand", NOW)).pairs == (PAIR,)
 
@@ -286,12 +288,30 @@ def test_a_pair_that_is_being_written_is_left_to_the_next_run(
 ) -> None:
     run(stores, archive(tmp_path, H4, D1), resampling=False)
     held, real = [Series(PAIR, D1)], stores.locks.series
-    monkeypatch.setattr(stores.locks, "series", lambda names: real(names, 0.0))
+    monkeypatch.setattr(stores.locks, "series", lambda names, **_: real(names, 0.0))
     with real(held):
         done = reconcile_changes(stores, [PAIR], RunContext("by hand", NOW))
     assert "another process has been writing XBTUSD 1440" in done.notes[0]
     with stores.catalog.read() as connection:
         assert set(publications.marked(connection)) == {PAIR}
+
+
+def test_the_other_pairs_of_a_group_are_compared_while_one_is_being_written(
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = ("ADAEUR", PAIR, "ZORKUSD")
+    for pair in pairs:
+        run(stores, archive(tmp_path / pair, H4, D1, pair=pair), resampling=False, run_id=f"run-{pair}")
+    held, real = [Series(PAIR, D1)], stores.locks.series
+    monkeypatch.setattr(stores.locks, "series", lambda names, **_: real(names, 0.0))
+    with real(held):
+        done = reconcile_changes(stores, pairs, RunContext("by hand", NOW))
+    (note,) = done.notes
+    assert note.startswith(f"{PAIR} was not reconciled: ")
+    with stores.catalog.read() as connection:
+        assert set(publications.marked(connection)) == {PAIR}
+        proven = {series.pair for series in proof_records.proven(connection)}
+    assert proven == {"ADAEUR", "ZORKUSD"}
 
 
 def test_candles_are_counted_by_month(stores: Stores, tmp_path: Path) -> None:

@@ -305,15 +305,20 @@ def trade_rates(connection: sa.Connection) -> Mapping[str, float]:
     return {pair: int(trades) / int(seconds) for pair, trades, seconds in connection.execute(query).all() if seconds}
 
 
-def conflicting(connection: sa.Connection, series: Series, reason: str | None = None) -> Spans:
-    """Return the spans of a series with conflicts on record, for one reason or for any."""
+def conflicting(
+    connection: sa.Connection, pairs: Collection[str], interval: Interval, reason: str | None = None
+) -> dict[str, Spans]:
+    """Return the spans of an interval with conflicts on record, by pair, for one reason or for any."""
     table = schema.conflicts
-    query = sa.select(table.c.start, table.c.end).where(
-        table.c.pair == series.pair, table.c.interval == series.interval.value
+    query = sa.select(table.c.pair, table.c.start, table.c.end).where(
+        table.c.pair.in_(pairs), table.c.interval == interval.value
     )
     if reason is not None:
         query = query.where(table.c.reason == reason)
-    return normalise(Span(start, end) for start, end in connection.execute(query))
+    spans: dict[str, list[Span]] = {}
+    for pair, start, end in connection.execute(query):
+        spans.setdefault(pair, []).append(Span(start, end))
+    return {pair: normalise(found) for pair, found in spans.items()}
 
 
 def record_conflict(

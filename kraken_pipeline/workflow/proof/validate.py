@@ -131,7 +131,8 @@ def _record(stores: Stores, outcome: SeriesValidation, run: RunContext) -> None:
     series, reason = outcome.series, outcome.reason
     spans = normalise(Span(time, time + series.interval.seconds) for time in outcome.different)
     with stores.catalog.write() as connection:
-        for span in subtract(spans, evidence_records.conflicting(connection, series, reason)):
+        known = evidence_records.conflicting(connection, [series.pair], series.interval, reason)
+        for span in subtract(spans, known.get(series.pair, ())):
             count = slots((span,), series.interval)
             evidence_records.record_conflict(
                 connection, series, span, candles=count, reason=reason, file_id=None, now=run.now

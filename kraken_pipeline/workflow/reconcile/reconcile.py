@@ -9,36 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import polars as pl
 
-from kraken_pipeline.coverage.contradictions import Contradiction, Findings, IntervalEvidence, one_candle
-from kraken_pipeline.coverage.equality import month_of
-from kraken_pipeline.coverage.evidence import Grant, coverage
+from kraken_pipeline.coverage.contradictions import Contradiction, Findings, one_candle
 from kraken_pipeline.coverage.proof import NOTHING_PROVEN, Proven
 from kraken_pipeline.coverage.ranges import (
     Span,
     Spans,
     clip,
-    intersect,
     normalise,
-    subtract,
-    touched_candles,
-    union,
 )
 from kraken_pipeline.coverage.reconcile import reconcile
 from kraken_pipeline.coverage.routing import Route
 from kraken_pipeline.errors import Busy
-from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Source, Values, seconds_in
-from kraken_pipeline.market.interval import Interval
+from kraken_pipeline.market.candle import VOLUME_TOLERANCE, Values, seconds_in
 from kraken_pipeline.market.moment import iso
 from kraken_pipeline.market.series import Series
 from kraken_pipeline.storage.catalog.states import ContradictionState
 from kraken_pipeline.storage.records import evidence_records, proof_records, publications, refutations
 from kraken_pipeline.storage.records.proof_records import ContradictionRecord
-from kraken_pipeline.storage.records.publications import Publication
 from kraken_pipeline.storage.records.refutations import Refutation
 from kraken_pipeline.storage.stores import Stores
 from kraken_pipeline.workflow import costs
@@ -49,6 +41,7 @@ from kraken_pipeline.workflow.ingest import earlier_archives
 from kraken_pipeline.workflow.pair_groups import changes_of, pair_groups
 from kraken_pipeline.workflow.progress import RunContext
 from kraken_pipeline.workflow.reconcile import suspicion
+from kraken_pipeline.workflow.reconcile.known_pairs import KnownPair, known_pairs, series_of
 from kraken_pipeline.workflow.reconcile.monthly_counts import monthly_counts
 from kraken_pipeline.workflow.reconcile.quiet_search import QuietSearch
 from kraken_pipeline.workflow.reconcile.stored_candles import StoredCandles
@@ -147,15 +140,26 @@ def compare_changes(stores: Stores, pairs: Iterable[str], run: RunContext) -> Re
 
 def _reconcile_pairs(stores: Stores, pairs: Sequence[str], now: int) -> tuple[Sequence[str], list[_Outcome], list[str]]:
     """Reconcile some pairs; return them, their outcomes, and a note for each that another process holds."""
+    stores.lake.manifest.reread_all(series_of(pairs))  # in one query
+    try:
+        with stores.locks.series(series_of(pairs), timeout=0):
+            return pairs, _reconcile_together(stores, pairs, now), []
+    except Busy:
+        pass  # another process has one of them; to wait for it while the others are locked could last for ever
     done: list[_Outcome] = []
     busy: list[str] = []
-    stores.lake.manifest.reread_all([Series(pair, interval) for pair in pairs for interval in Interval])  # in one query
     for pair in pairs:
         try:
-            done.append(_reconcile_pair(stores, pair, now))
+            with stores.locks.series(series_of([pair])):
+                done += _reconcile_together(stores, [pair], now)
         except Busy as error:
             busy.append(f"{pair} was not reconciled: {error}")
     return pairs, done, busy
+
+
+def _reconcile_together(stores: Stores, pairs: Sequence[str], now: int) -> list[_Outcome]:
+    """Compare the changes of some pairs and record the findings; the caller holds the locks of all their series."""
+    return heeding(lambda: _compared(stores, pairs, now))
 
 
 def has_changes(stores: Stores, pairs: Iterable[str]) -> bool:
@@ -188,153 +192,74 @@ class _Outcome:
     given_back: int = 0
 
 
-@dataclass(slots=True)
-class _Pair:
-    """The catalog's records of a pair, read under the locks of all its series."""
+def _compared(stores: Stores, pairs: Sequence[str], now: int) -> list[_Outcome]:
+    # Of a pair without marks, another run has compared the changes meanwhile.
+    found = [_findings(stores, pair, now) for pair in known_pairs(stores, pairs) if pair.marks]
+    if found:
+        _record(stores, found, now)
+    return [_outcome(one) for one in found]
 
-    name: str
-    marks: Sequence[Publication]
-    grants: Mapping[Series, Sequence[Grant]]
-    conflicting: Spans  # where a source disagrees with the one-minute candles
-    active: Mapping[Series, Sequence[Refutation]]
-    records: Sequence[ContradictionRecord]
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is to be recorded of a pair."""
+
+    pair: KnownPair
+    refuted: Sequence[tuple[Series, Span, Values | None, str]]
+    times: Mapping[Series, pl.Series]  # of the series whose coverage changes by a refutation, or by the end of one
+    contradictions: Sequence[ContradictionRecord]
     proven: Mapping[Series, Proven]
-    confirmed: Mapping[Series, Spans]
-    answered: list[Refutation] = field(default_factory=list)  # active refutations that have been answered again
-
-    @property
-    def series(self) -> list[Series]:
-        """The series with at least one grant, sorted."""
-        return sorted(self.grants)
-
-    def refuted(self, series: Series) -> Spans:
-        """Return the refuted spans of a series that have not been answered again."""
-        answered = {refutation.id for refutation in self.answered}
-        grants = self.grants.get(series, ())
-        found = (refutation for refutation in self.active.get(series, ()) if refutation.id not in answered)
-        return normalise(span for refutation in found for span in refutation.standing(grants))
-
-    def evidence(self, series: Series) -> IntervalEvidence:
-        """Return the evidence for a series."""
-        grants = self.grants[series]
-        covered = tuple(covered.span for covered in coverage(grants, self.refuted(series)))
-        own = normalise(grant.span for grant in grants if grant.source != Source.RESAMPLED)
-        trades = normalise(grant.span for grant in grants if grant.source == Source.TRADES)
-        is_minutes = series.interval is Interval.M1
-        return IntervalEvidence(
-            covered,
-            intersect(own, covered),
-            subtract(trades, self.conflicting) if is_minutes else (),
-            self.confirmed.get(series, ()),
-        )
-
-    def to_compare(self) -> Spans:
-        """Return the spans to compare: whole days, whole files with shifted times, and price conflicts.
-
-        A price conflict is compared again if anything in its month has changed, which may now show the rounding of a
-        side.
-        """
-        spans = touched_candles(normalise(mark.span for mark in self.marks), Interval.D1)
-        long = [record.span for record in self.records if record.span.seconds > record.coarse.seconds]
-        of_prices = [
-            record.span
-            for record in self.records
-            if record.state is ContradictionState.CONFLICT
-            and record.short_side is None
-            and clip(spans, month_of(record.span.start))
-        ]
-        shifted = (span for span in long if any(span.overlaps(part) for part in spans))
-        return union(spans, normalise(shifted), touched_candles(normalise(of_prices), Interval.D1))
+    counts: Mapping[Series, Mapping[int, Sequence[int]]]
 
 
-def _reconcile_pair(stores: Stores, name: str, now: int) -> _Outcome:
-    with stores.locks.series(Series(name, interval) for interval in Interval):
-        return heeding(lambda: _compared(stores, name, now))
-
-
-def _compared(stores: Stores, name: str, now: int) -> _Outcome:
-    """Compare the changed ranges of a pair and record the findings; the caller holds the locks of all its series."""
-    pair = _look(stores, name)
-    if not pair.marks:  # another run has compared it meanwhile
-        return _Outcome()
+def _findings(stores: Stores, pair: KnownPair, now: int) -> _Found:
     known = {series.interval: pair.evidence(series) for series in pair.series}
     tried = {record.key: record.values for record in pair.records if record.state in OPEN}
     to_compare = pair.to_compare()
+    proven = {interval: pair.proven.get(Series(pair.name, interval), NOTHING_PROVEN) for interval in known}
+    candles = StoredCandles(stores, pair.name, to_compare)
+    found = reconcile(known, candles.read, to_compare, tried, proven, candles.most)
 
-    proven = {interval: pair.proven.get(Series(name, interval), NOTHING_PROVEN) for interval in known}
-    candles = StoredCandles(stores, name, to_compare)
-    findings = reconcile(known, candles.read, to_compare, tried, proven, candles.most)
-    return _record(stores, pair, findings, candles, now)
-
-
-def _look(stores: Stores, name: str) -> _Pair:
-    with stores.catalog.read() as connection:
-        series = [Series(name, interval) for interval in Interval]
-        grants = evidence_records.grants_of(connection, series)
-        pair = _Pair(
-            name,
-            publications.marked(connection, {name}).get(name, ()),
-            grants,
-            evidence_records.conflicting(connection, Series(name, Interval.M1)),
-            refutations.active(connection, {name}),
-            proof_records.contradictions_of(connection, [name]),
-            proof_records.added_up(connection, [name]),
-            proof_records.confirmed(connection, [name]),
-        )
-        since = {
-            refutation.id: refutations.answered_since(connection, refutation)
-            for found in pair.active.values()
-            for refutation in found
-        }
-    for found in pair.active.values():
-        for refutation in found:
-            if not subtract((refutation.span,), normalise(span for span, _ in since[refutation.id])):
-                sources = {source for _, source in since[refutation.id]}
-                # An archive or a reply that repeats the same values proves nothing: the next route is tried.
-                is_proof = sources <= {Source.RESAMPLED, Source.TRADES}
-                if refutation.damage_id is not None or is_proof or _has_changed(stores, refutation):
-                    pair.answered.append(refutation)
-    return pair
-
-
-def _has_changed(stores: Stores, refutation: Refutation) -> bool:
-    return (
-        one_candle(stores.lake.read(refutation.series, refutation.span.start, refutation.span.end))
-        != refutation.refuted
+    refuted = list(_refuted_spans(stores, pair.name, found))
+    changed = {series for series, *_ in refuted} | {refutation.series for refutation in pair.answered}
+    renewed = {series: found.proven.get(series.interval, NOTHING_PROVEN) for series in series_of([pair.name])}
+    return _Found(
+        pair,
+        refuted,
+        {series: stores.lake.times(series) for series in changed},
+        _records(pair, found, now),
+        {series: one for series, one in renewed.items() if one != pair.proven.get(series, NOTHING_PROVEN)},
+        monthly_counts(candles.times, ((mark.series, mark.span) for mark in pair.marks)),
     )
 
 
-def _record(stores: Stores, pair: _Pair, found: Findings, candles: StoredCandles, now: int) -> _Outcome:
-    """Record the findings; the caller holds the locks of the pair."""
-    newly_refuted = list(_refuted_spans(stores, pair.name, found))
-    changed = {series for series, *_ in newly_refuted} | {refutation.series for refutation in pair.answered}
-    times = {series: stores.lake.times(series) for series in changed}
-    records = _records(pair, found, now)
-    proven = {Series(pair.name, interval): found.proven.get(interval, NOTHING_PROVEN) for interval in Interval}
-    proven = {
-        series: renewed for series, renewed in proven.items() if renewed != pair.proven.get(series, NOTHING_PROVEN)
-    }
-    counts = monthly_counts(candles.times, ((mark.series, mark.span) for mark in pair.marks))
+def _record(stores: Stores, found: Sequence[_Found], now: int) -> None:
+    """Record the findings in one transaction; the caller holds the locks of the pairs."""
+    answered = [refutation.id for one in found for refutation in one.pair.answered]
+    times = {series: its for one in found for series, its in one.times.items()}
     with stores.catalog.write() as connection:
-        stores.locks.require(Series(pair.name, interval) for interval in Interval)
-        refutations.end(connection, [refutation.id for refutation in pair.answered], now)
-        refutations.refute(connection, newly_refuted, now)
+        stores.locks.require(series_of(one.pair.name for one in found))
+        refutations.end(connection, answered, now)
+        refutations.refute(connection, [refuted for one in found for refuted in one.refuted], now)
         if times:
             evidence_records.renew(connection, times)
-        proof_records.keep_contradictions(connection, records)
-        proof_records.replace_proofs(connection, proven)
-        proof_records.keep_counts(connection, counts)
-        publications.reconciled(connection, pair.marks, now)
-    before = {record.key: record for record in pair.records}
+        proof_records.keep_contradictions(connection, [record for one in found for record in one.contradictions])
+        proof_records.replace_proofs(connection, {key: value for one in found for key, value in one.proven.items()})
+        proof_records.keep_counts(connection, {key: value for one in found for key, value in one.counts.items()})
+        publications.reconciled(connection, [mark for one in found for mark in one.pair.marks], now)
+
+
+def _outcome(found: _Found) -> _Outcome:
+    before = {record.key: record for record in found.pair.records}
     return _Outcome(
-        len(newly_refuted),
+        len(found.refuted),
         sum(
             record.state is ContradictionState.CONFLICT
             and (record.key not in before or before[record.key].state is not ContradictionState.CONFLICT)
-            for record in records
+            for record in found.contradictions
         ),
-        sum(record.state is ContradictionState.SETTLED for record in records),
-        len(pair.answered),
+        sum(record.state is ContradictionState.SETTLED for record in found.contradictions),
+        len(found.pair.answered),
     )
 
 
@@ -375,7 +300,7 @@ def _standing(stores: Stores, series: Series, spans: Sequence[Span]) -> dict[Spa
     return found
 
 
-def _records(pair: _Pair, found: Findings, now: int) -> list[ContradictionRecord]:
+def _records(pair: KnownPair, found: Findings, now: int) -> list[ContradictionRecord]:
     """Return the new and changed contradictions of a pair; those that were compared and now agree are settled."""
     before = {record.key: record for record in pair.records}
     current = [
