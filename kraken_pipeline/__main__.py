@@ -10,14 +10,14 @@ import os
 import signal
 import sys
 
+from kraken_pipeline.collector import collect_seldom
 from kraken_pipeline.errors import STOPPED, STOPPED_CODE
 
 
 def main() -> None:
     """Run `kraken-pipeline`; SIGTERM is handled like Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A catalog is read into a million small objects without cycles, and to look for cycles takes a fifth of that time.
-    gc.set_threshold(100_000, 10, 10)
+    collect_seldom()
     # Pydantic would read the metadata of every installed package to find plugins, of which this program uses none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:

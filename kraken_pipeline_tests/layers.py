@@ -16,6 +16,7 @@ ROOT = Path(kraken_pipeline.__file__).parent
 CORE = {"errors", "market"}
 LAYERS = {
     "errors": set[str](),
+    "collector": set[str](),
     "market": {"errors"},
     "setting_syntax": CORE,
     "object_store": {"errors"},
@@ -23,15 +24,26 @@ LAYERS = {
     "settings": {"archive_path", "errors", "setting_syntax"},
     "coverage": CORE,
     "kraken": CORE | {"archive_path", "coverage"},
-    "storage": CORE | {"coverage", "kraken", "object_store", "settings"},
+    "storage": CORE | {"collector", "coverage", "kraken", "object_store", "settings"},
     "workflow": CORE | {"archive_path", "coverage", "kraken", "storage", "settings"},
     "demo": CORE,
-    "orchestration": CORE | {"coverage", "kraken", "storage", "settings", "logs", "workflow"},
+    "orchestration": CORE | {"collector", "coverage", "kraken", "storage", "settings", "logs", "workflow"},
     "logs": {"settings"},
     "definitions": {"market", "settings", "orchestration"},
     "cli": CORE
-    | {"coverage", "kraken", "storage", "settings", "logs", "workflow", "demo", "orchestration", "definitions"},
-    "__main__": {"errors", "cli"},
+    | {
+        "collector",
+        "coverage",
+        "kraken",
+        "storage",
+        "settings",
+        "logs",
+        "workflow",
+        "demo",
+        "orchestration",
+        "definitions",
+    },
+    "__main__": {"collector", "errors", "cli"},
     "": {"errors", "market", "workflow"},
 }
 """Each package, or module beside them, and what it may import beside itself; empty stands for the root's own names."""

@@ -17,8 +17,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from kraken_pipeline.cli.app import app
-from kraken_pipeline.cli.collector import no_collection
 from kraken_pipeline.cli.groups import Command, Group
+from kraken_pipeline.collector import no_collection
 from kraken_pipeline.errors import StoreError
 from kraken_pipeline.storage.catalog.database import open_catalog
 from kraken_pipeline.storage.catalog.migrations import FOLDER, revisions

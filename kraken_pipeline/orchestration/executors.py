@@ -38,6 +38,7 @@ IMAGE_VARIABLE = "DAGSTER_CURRENT_IMAGE"
 """The variable with the image of a code location, which Dagster's chart sets there. The pods of the steps of a run that
 a command started use it. A run that Dagster launched knows its image by itself."""
 LOADED_BEFORE_FORK = (
+    "kraken_pipeline.orchestration.delivery.step_server",
     "dagster",
     "dagster._core.storage.runs",
     "kraken_pipeline.kraken.client",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kraken_pipeline.collector import collect_seldom
 from kraken_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ _OWN: dict[str, Any] = {}
 
 
 def _start(settings: Settings, open_stores: bytes) -> None:
+    collect_seldom()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("POLARS_MAX_THREADS", "1")  # its threads cost a seventh on small files
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its workers in order

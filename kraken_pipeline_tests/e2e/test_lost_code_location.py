@@ -109,7 +109,11 @@ def test_runs_that_die_with_their_code_location_are_ended_and_their_retries_leav
             location.start()
 
             wait_for(lambda: are_all(FAILED), "the end of the lost runs", PATIENCE)
-            wait_for(lambda: are_all(SUCCEEDED), "the retries", PATIENCE)
+            try:
+                wait_for(lambda: are_all(SUCCEEDED), "the retries", PATIENCE)
+            except TimeoutError as error:
+                found = [(run.parent_run_id, find_run(instance, stores.locks, run.run_id)) for run in runs()]
+                raise AssertionError(found) from error
 
             assert {run.run_id for run in runs(FAILED)} == lost
             assert {run.parent_run_id for run in runs(SUCCEEDED)} == lost, "each was tried again"

@@ -57,8 +57,8 @@ def test_the_digest_of_the_code_changes_with_any_module(tmp_path: Path, monkeypa
 @pytest.mark.process
 def test_what_is_loaded_before_steps_are_forked_starts_no_thread() -> None:
     loads = "".join(f"import {module}\n" for module in executors.LOADED_BEFORE_FORK)
-    counts = "print(len(os.listdir('/proc/self/task')), 'polars' in sys.modules)"
+    counts = "print(len(os.listdir('/proc/self/task')), 'polars' in sys.modules, gc.get_threshold()[0])"
     said = subprocess.run(
-        [sys.executable, "-c", f"import os, sys\n{loads}{counts}"], check=True, capture_output=True, text=True
+        [sys.executable, "-c", f"import gc, os, sys\n{loads}{counts}"], check=True, capture_output=True, text=True
     )
-    assert said.stdout == "1 False\n"
+    assert said.stdout == "1 False 100000\n"

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from kraken_pipeline.cli import tables
-from kraken_pipeline.cli.collector import no_collection
 from kraken_pipeline.cli.options import (
     AsJson,
     End,
@@ -20,6 +19,7 @@ from kraken_pipeline.cli.options import (
     stores_of_home,
 )
 from kraken_pipeline.cli.output import out, print_rows
+from kraken_pipeline.collector import no_collection
 from kraken_pipeline.workflow.gaps.closed import closed_gaps
 from kraken_pipeline.workflow.gaps.gaps import find_gaps, gap_json, shown
 from kraken_pipeline.workflow.gaps.kept_intervals import of_kept_intervals

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from kraken_pipeline.cli import report_tables
-from kraken_pipeline.cli.collector import no_collection
 from kraken_pipeline.cli.layout import say
 from kraken_pipeline.cli.options import (
     AsJson,
@@ -22,6 +21,7 @@ from kraken_pipeline.cli.options import (
     stores_of_home,
 )
 from kraken_pipeline.cli.output import err, out, print_json
+from kraken_pipeline.collector import no_collection
 from kraken_pipeline.errors import InvalidRequest
 from kraken_pipeline.market.quantity import quantity
 from kraken_pipeline.workflow.report.report import export_unfillable, make_report

@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 from celery import Celery  # type: ignore[import-untyped]
+from celery.signals import worker_init  # type: ignore[import-untyped]
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import unpack_value
@@ -22,6 +23,7 @@ from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster_celery.config import dict_wrapper
 from dagster_celery.make_app import make_app
 
+from kraken_pipeline.collector import collect_seldom
 from kraken_pipeline.errors import Busy
 from kraken_pipeline.logs import LOGGER
 from kraken_pipeline.orchestration.delivery.renewal import kept
@@ -72,6 +74,12 @@ def _app() -> Celery:
 
 
 app = _app()
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def start_worker(**_: Any) -> None:
+    """Begin a worker, whose processes inherit how seldom it collects."""
+    collect_seldom()
 
 
 @app.task(name=TASK)  # type: ignore[untyped-decorator]
