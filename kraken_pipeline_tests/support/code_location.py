@@ -10,7 +10,8 @@ def _with_a_quick_sensor(every: dg.Definitions) -> dg.Definitions:
     return dg.Definitions(
         assets=every.assets,
         jobs=every.jobs,
-        sensors=[lost_runs_sensor(interval_seconds=1)],
+        # A busy machine needs seconds until a run that has begun holds its lock.
+        sensors=[lost_runs_sensor(interval_seconds=5)],
         resources=every.resources,
         executor=every.executor,
         loggers=every.loggers,
