@@ -104,10 +104,18 @@ def test_the_whole_archive_is_consistent_and_has_litter(tmp_path: Path, monkeypa
 
 
 @pytest.mark.process
-def test_a_command_is_measured_with_all_its_processes() -> None:
-    # Both processes are there for several samples of their memory, as soon as the memory of the child is filled.
-    child = "import time; held = bytes(range(256)) * 400_000; time.sleep(1.5)"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{child}'])"
+def test_a_command_is_measured_with_all_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, real = tmp_path / "seen", whole._resident
+
+    def resident(pid: int) -> int:
+        if (size := real(pid)) > 100 << 20:
+            seen.touch()  # so that the command ends
+        return size
+
+    monkeypatch.setattr(whole, "_resident", resident)
+    waits = f"any(time.sleep(0.01) or pathlib.Path({str(seen)!r}).exists() for _ in range(6_000)) or sys.exit(4)"
+    child = f"import pathlib, sys, time; held = bytes(range(256)) * 450_000; {waits}"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     cost = whole._run("a name", (sys.executable, "-c", code), {})
     assert cost.name == "a name"
     assert 0 < cost.cpu <= 2 * cost.wall

@@ -69,7 +69,7 @@ def last_time(file: ArchiveFile, reader: ArchiveReader, now: int) -> int | None:
 
 
 def release_end(
-    files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None, *, threads: int = 1
+    files: Iterable[ArchiveFile], reader: ArchiveReader, now: int, nominal: int | None, *, threads: int
 ) -> int | None:
     """Return the actual end of a release: the end of the latest candle among its members of the finest interval.
 

@@ -46,8 +46,9 @@ LOADED_BEFORE_FORK = (
     "kraken_pipeline.storage.reply_cache.redis_cache",
     "kraken_pipeline.workflow.metrics.page",
 )
-"""The modules that the server has loaded which the processes of steps are forked from. To load them takes two thirds of
-the time that a new process takes to load the project. None of them imports Polars or starts a thread: a process that is
+"""The modules that are loaded by the server which the processes of steps are forked from. To load them takes two thirds
+of the time that a new process takes to load the project. Those of the project are named for the libraries that they
+load, such as requests and redis. None of them imports Polars or starts a thread: a process that is
 forked while a thread of Polars holds a lock can wait for that lock for ever."""
 CODE_TAG = "kraken/code"
 """The tag with the digest of the code of the process that drives the run."""

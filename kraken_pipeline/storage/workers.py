@@ -48,7 +48,7 @@ class Workers:
 
     @property
     def can_start(self) -> bool:
-        """Whether this process may start others: Celery forbids it to the processes of its workers."""
+        """Whether this process may start other processes. A process of a Celery worker may not."""
         import multiprocessing  # noqa: PLC0415 - as below
 
         return not multiprocessing.current_process().daemon

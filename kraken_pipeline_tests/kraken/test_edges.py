@@ -102,4 +102,4 @@ def test_a_damaged_member_is_left_out_of_the_judgement(tmp_path: Path) -> None:
         content[offset] ^= 0xFF
     path.write_bytes(content)
     with ArchiveReader() as reader:
-        assert release_end(discover([tmp_path]).files, reader, NOW, at("2024-04-01")) == T + 60
+        assert release_end(discover([tmp_path]).files, reader, NOW, at("2024-04-01"), threads=1) == T + 60

@@ -14,8 +14,7 @@ from logging import getLogger
 from typing import Any
 
 import dagster as dg
-from celery import Celery  # type: ignore[import-untyped]
-from celery.signals import worker_init  # type: ignore[import-untyped]
+from celery import Celery, signals  # type: ignore[import-untyped]
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import unpack_value
@@ -76,9 +75,9 @@ def _app() -> Celery:
 app = _app()
 
 
-@worker_init.connect  # type: ignore[untyped-decorator]
+@signals.worker_init.connect  # type: ignore[untyped-decorator]
 def start_worker(**_: Any) -> None:
-    """Begin a worker, whose processes inherit how seldom it collects."""
+    """Let a worker look for reference cycles seldom; its processes inherit that."""
     collect_seldom()
 
 

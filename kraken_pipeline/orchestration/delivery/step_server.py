@@ -1,4 +1,7 @@
-"""Loaded first by the server that the processes of steps are forked from: they inherit how seldom it collects."""
+"""The first module of the server that the processes of steps are forked from.
+
+The processes inherit how seldom the server looks for reference cycles.
+"""
 
 from __future__ import annotations
 

@@ -201,18 +201,27 @@ def _compared(stores: Stores, pairs: Sequence[str], now: int) -> list[_Outcome]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What is to be recorded of a pair."""
+class _PairFindings:
+    """The findings of the comparison of a pair, ready to be recorded.
+
+    Attributes:
+        pair: The catalog's records of the pair.
+        refuted: The newly refuted spans: series, span, its stored candles as one candle, and the reason.
+        times: Series → the start of each stored candle, of the series with a new refutation or one that ends.
+        contradictions: The new and changed contradictions.
+        proven: Series → its proofs, of the series whose proofs have changed.
+        counts: Series → year → the number of candles of each month.
+    """
 
     pair: KnownPair
     refuted: Sequence[tuple[Series, Span, Values | None, str]]
-    times: Mapping[Series, pl.Series]  # of the series whose coverage changes by a refutation, or by the end of one
+    times: Mapping[Series, pl.Series]
     contradictions: Sequence[ContradictionRecord]
     proven: Mapping[Series, Proven]
     counts: Mapping[Series, Mapping[int, Sequence[int]]]
 
 
-def _findings(stores: Stores, pair: KnownPair, now: int) -> _Found:
+def _findings(stores: Stores, pair: KnownPair, now: int) -> _PairFindings:
     known = {series.interval: pair.evidence(series) for series in pair.series}
     tried = {record.key: record.values for record in pair.records if record.state in OPEN}
     to_compare = pair.to_compare()
@@ -223,7 +232,7 @@ def _findings(stores: Stores, pair: KnownPair, now: int) -> _Found:
     refuted = list(_refuted_spans(stores, pair.name, found))
     changed = {series for series, *_ in refuted} | {refutation.series for refutation in pair.answered}
     renewed = {series: found.proven.get(series.interval, NOTHING_PROVEN) for series in series_of([pair.name])}
-    return _Found(
+    return _PairFindings(
         pair,
         refuted,
         {series: stores.lake.times(series) for series in changed},
@@ -233,7 +242,7 @@ def _findings(stores: Stores, pair: KnownPair, now: int) -> _Found:
     )
 
 
-def _record(stores: Stores, found: Sequence[_Found], now: int) -> None:
+def _record(stores: Stores, found: Sequence[_PairFindings], now: int) -> None:
     """Record the findings in one transaction; the caller holds the locks of the pairs."""
     answered = [refutation.id for one in found for refutation in one.pair.answered]
     times = {series: its for one in found for series, its in one.times.items()}
@@ -249,7 +258,7 @@ def _record(stores: Stores, found: Sequence[_Found], now: int) -> None:
         publications.reconciled(connection, [mark for one in found for mark in one.pair.marks], now)
 
 
-def _outcome(found: _Found) -> _Outcome:
+def _outcome(found: _PairFindings) -> _Outcome:
     before = {record.key: record for record in found.pair.records}
     return _Outcome(
         len(found.refuted),
